@@ -1,0 +1,1 @@
+"""What happens to video, from files to shards. Knows nothing of Dagster and nothing of training."""
