@@ -120,7 +120,7 @@ class Store:
 
     def write_json(self, path: str, value: object) -> None:
         text = json.dumps(value, sort_keys=True, indent=1) + "\n"
-        self.publish(path, lambda stream: _drain(stream, text.encode()))
+        self.publish(path, lambda stream: drain(stream, text.encode()))
 
     def read_bytes(self, path: str) -> bytes:
         with self.fs.open_input_stream(path) as stream:
@@ -164,7 +164,7 @@ class Store:
         return receipt
 
     def _write_part(self, table: Table, fingerprint: str, part: str, rows: pa.Table) -> None:
-        rows = conform(rows, table).sort_by([(name, "ascending") for name in table.key])
+        rows = _in_key_order(rows, table)
         self.publish(
             f"tables/{table.name}/{fingerprint}/{part}.parquet",
             lambda stream: pq.write_table(rows, stream, compression="zstd"),
@@ -220,8 +220,10 @@ class Store:
     # -- snapshots: small tables that are replaced whole ---------------------------------------------------------------
 
     def replace(self, table: Table, name: str, rows: pa.Table) -> None:
-        """Replace the snapshot `name` of a table (an ingest batch's inputs, a policy's decisions) by `rows`."""
-        self._write_part(table, name, "part-0", rows)
+        """Replace the snapshot `name` of a table (an ingest batch's inputs, a policy's decisions) by `rows`, if they differ."""
+        rows = _in_key_order(rows, table)
+        if not rows.equals(self.snapshot(table, name)):
+            self._write_part(table, name, "part-0", rows)
 
     def snapshot(self, table: Table, name: str) -> pa.Table:
         path = f"tables/{table.name}/{name}/part-0.parquet"
@@ -328,8 +330,13 @@ def publish_local(target: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def _drain(stream: BinaryIO, data: bytes) -> None:
+def drain(stream: BinaryIO, data: bytes) -> None:
+    """Write `data`: for `publish` with bytes at hand."""
     stream.write(data)
+
+
+def _in_key_order(rows: pa.Table, table: Table) -> pa.Table:
+    return conform(rows, table).sort_by([(name, "ascending") for name in table.key])
 
 
 def _project(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
