@@ -31,11 +31,12 @@ SOURCES = ("bigbuckbunny.mp4", "world.mp4", "bikes.mp4")
 LONGEST_PIECE = 150  # frames of one source before the next comes
 
 _PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from pipelines.video.scan import scan
 from pipelines.video.scan_params import ScanParams
 scan(sys.argv[1], "0" * 32, ScanParams(), 2, lambda: None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 

@@ -90,6 +90,9 @@ def _parser() -> Parser:
         action = _command(shards, name, function, about)
         action.add_argument("out")
         action.add_argument("--policy", help="only this policy's shards (default: all)")
+        action.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, help="shards at a time (default: one a core)"
+        )
 
     weights = verbs.add_parser("weights", help="model weights and sample videos").add_subparsers(
         required=True, metavar="ACTION"

@@ -17,7 +17,7 @@ from pipelines.engines import Engine, EngineSettings
 from pipelines.engines.local import LOCAL
 from pipelines.ingest import find
 from pipelines.policy import Policy, diff, load_policy
-from pipelines.publish import explain_subject
+from pipelines.publish import explain_subject, verify_shards
 from pipelines.steps import StepResult
 from pipelines.store import Store, open_store
 from pipelines.video.sandbox import Limits
@@ -191,9 +191,12 @@ def run_shards_verify(args: argparse.Namespace) -> int:
         names = [args.policy] if args.policy else catalog.sharded_policies(store)
     problems: list[shards.Problem] = []
     for name in names:
-        report = shards.verify(store, name)
+        report = verify_shards(store, name, LOCAL, EngineSettings(args.workers, 1, Limits()))
         problems += report.problems
-        console.print(f"{name}: {report.sample_count} samples in {report.shard_count} shards read back", markup=False)
+        console.print(
+            f"{name}: {report.sample_count} samples in {report.shard_count} shards read back, {report.decoded_count} clips decoded",
+            markup=False,
+        )
     for problem in problems:
         errors.print(f"reelmill: {problem}", style="red", markup=False)
     return 1 if problems else 0

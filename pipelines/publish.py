@@ -5,27 +5,32 @@ page is made.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import catalog, shards
-from pipelines.engines import Engine, EngineSettings
+from pipelines.buckets import Bucket, assign
+from pipelines.engines import Engine, EngineSettings, Item, Result
 from pipelines.explain import Explanation, explain
 from pipelines.ingest import path_of
 from pipelines.policy import Decisions, Policy
 from pipelines.report import ReportData, ReportPolicy, StageRun, build_report, shown_clips
-from pipelines.shards import ExportFailure, ExportItem, Packing, Sample, WriteReport
+from pipelines.shards import ExportFailure, ExportItem, Packing, Sample, VerifyReport, WriteReport
 from pipelines.stages import MediaCall
 from pipelines.stages.outcome import ask
 from pipelines.steps import Progress, StepResult, quiet
 from pipelines.store import Store
 from pipelines.tables import TABLES, Table
 from pipelines.video.export_settings import settings_from_dict
+from pipelines.video.sandbox import Reply
 
+EXPORT_GATE = "export"
 _VIDEO_FACTS = (
     "container",
     "video_codec",
@@ -76,17 +81,20 @@ def samples(store: Store, policy: Policy) -> list[Sample]:
     """The selected clips with their buckets, scores and lineage. No path and no time of day: shards are the same everywhere."""
     tables = catalog.measurements(store, policy)
     selection = catalog.selection(store, policy)
-    chosen = selection.filter(pc.equal(selection.column("state"), "selected"))
-    buckets = dict(zip(chosen.column("subject_id").to_pylist(), chosen.column("bucket").to_pylist(), strict=True))
-    weights = dict(zip(chosen.column("subject_id").to_pylist(), chosen.column("weight").to_pylist(), strict=True))
+    # what an earlier write could not export is offered again: the shards remember why, and retry what may succeed
+    is_offered = pc.or_(
+        pc.equal(selection["state"], "selected"), pc.fill_null(pc.equal(selection["gate"], EXPORT_GATE), False)
+    )
+    chosen = selection.filter(is_offered)
+    weights = {row["subject_id"]: row["weight"] or 1.0 for row in chosen.select(["subject_id", "weight"]).to_pylist()}
     videos = {row["video_id"]: row for row in tables["videos"].to_pylist()}
     signals = {row.pop("clip_id"): row for row in tables["signals"].to_pylist()}
     fingerprints = {"probe": catalog.probe_work().fingerprint, "scan": catalog.scan_work(policy).fingerprint}
-    clips = tables["clips"].filter(pc.is_in(tables["clips"].column("clip_id"), pa.array(sorted(buckets), pa.string())))
+    clips = tables["clips"].filter(pc.is_in(tables["clips"].column("clip_id"), pa.array(sorted(weights), pa.string())))
     return [
         Sample(
             clip=clip,
-            bucket=policy.buckets.bucket(buckets[clip["clip_id"]]),
+            bucket=_bucket(clip, policy),
             metadata={
                 "signals": _plain(signals.get(clip["clip_id"], {})),
                 "video": _plain({name: videos[clip["video_id"]][name] for name in _VIDEO_FACTS}),
@@ -98,19 +106,45 @@ def samples(store: Store, policy: Policy) -> list[Sample]:
     ]
 
 
+def _bucket(clip: Mapping[str, Any], policy: Policy) -> Bucket:
+    bucket = assign(clip["crop_width_px"], clip["crop_height_px"], clip["duration_s"], policy.buckets)
+    assert bucket is not None, f"clip {clip['clip_id']} was selected without a bucket"
+    return bucket
+
+
 def mark_failed(selection: pa.Table, failures: Mapping[str, ExportFailure]) -> pa.Table:
     """The selection with the clips that could not be exported in state failed, each with its reason."""
     rows = selection.to_pylist()
     for row in rows:
         failure = failures.get(row["subject_id"]) if row["state"] == "selected" else None
         if failure is not None:
-            row |= {"state": "failed", "gate": "export", "reason": failure.reason, "bucket": None, "weight": None}
+            row |= {"state": "failed", "gate": EXPORT_GATE, "reason": failure.reason, "bucket": None, "weight": None}
     return pa.Table.from_pylist(rows, schema=selection.schema)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: a measurement that is none is null."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
+def verify_shards(store: Store, policy_name: str, engine: Engine, settings: EngineSettings) -> VerifyReport:
+    """Read every sample of a policy's shards back, and decode every clip to its end in the engine's sandboxes."""
+    own = threading.local()
+
+    def decode(path: Path) -> tuple[int, float] | ExportFailure:
+        reply: Reply = own.media("recount", {"path": str(path)})
+        if reply.is_ok:
+            return int(reply.facts["frame_count"]), float(reply.facts["duration_s"])
+        return ExportFailure(str(reply.reason), reply.message, bool(reply.reason and reply.reason.is_retryable))
+
+    def map_shards(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        def one(item: Item, media: MediaCall) -> Result:
+            own.media = media
+            return function(item)
+
+        return engine.map_media(one, items, settings)
+
+    return shards.verify(store, policy_name, decode, map_shards)
 
 
 def report_page(store: Store, policies: Iterable[Policy], stages: Sequence[StageRun], date: str) -> str:

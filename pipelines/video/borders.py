@@ -173,16 +173,32 @@ def _flat_ends(high: NDArray[np.int16], low: NDArray[np.int16]) -> tuple[int, in
 def _flat_depth(high: NDArray[np.int16], low: NDArray[np.int16]) -> tuple[int, float]:
     """How many rows from the first on are flat and alike, and which share of the row after them differs."""
     colour = np.median((high[0] + low[0]) // 2, axis=0)
-    if (np.maximum(high[0] - colour, colour - low[0]).max(axis=1) <= FLAT_LUMA).mean() < FLAT_SHARE:
+    if (_away(high[:1], low[:1], colour) <= FLAT_LUMA).mean() < FLAT_SHARE:
         return 0, 1.0
-    away = np.maximum(np.abs(high - colour), np.abs(low - colour)).max(axis=2)
-    is_flat = (away <= FLAT_LUMA).mean(axis=1) >= FLAT_SHARE
-    depth = len(is_flat) if is_flat.all() else int(is_flat.argmin())
-    after = away[depth : depth + 3]
-    if not depth or not len(after):
+    depth = _flat_rows(high, low, colour)
+    if not 0 < depth < len(high):
         return depth, 0.0
-    stands_out = after.max(axis=0) - away[max(depth - 3, 0)] > EDGE_LUMA  # a vignette brightens too slowly for this
+    around = slice(max(depth - 3, 0), depth + 3)
+    away = _away(high[around], low[around], colour)
+    stands_out = (
+        away[depth - around.start :].max(axis=0) - away[0] > EDGE_LUMA
+    )  # a vignette brightens too slowly for this
     return depth, float(stands_out.mean())
+
+
+def _flat_rows(high: NDArray[np.int16], low: NDArray[np.int16], colour: NDArray[np.float64]) -> int:
+    """Rows from the first on that are flat and of `colour`, looked at in blocks: most pictures end at once."""
+    for start in range(0, len(high), 16):
+        away = _away(high[start : start + 16], low[start : start + 16], colour)
+        is_flat = (away <= FLAT_LUMA).mean(axis=1) >= FLAT_SHARE
+        if not is_flat.all():
+            return start + int(is_flat.argmin())
+    return len(high)
+
+
+def _away(high: NDArray[np.int16], low: NDArray[np.int16], colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each pixel strays from `colour` over the clip, in levels."""
+    return np.maximum(high - colour, colour - low).max(axis=2)
 
 
 def _exact(

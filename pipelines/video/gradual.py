@@ -91,14 +91,18 @@ def _candidates(thumbs: Thumbs, first: int, end: int, min_change: float) -> list
 
 
 def _peaks(best: Floats, run_first: int, run_end: int, offset: int) -> list[tuple[int, int]]:
-    """The strongest window of a run, and the strongest of what is left on both sides of it."""
-    if run_end <= run_first:
-        return []
-    peak = run_first + int(best[run_first:run_end, 0].argmax())
-    half = int(best[peak, 1])
-    before = _peaks(best, run_first, peak - half, offset)
-    after = _peaks(best, peak + half + 1, run_end, offset)
-    return [*before, (offset + peak - half, offset + peak + half), *after]
+    """The strongest window of a run, and the strongest of what is left on both sides of it, in time order."""
+    windows = []
+    left = [(run_first, run_end)]
+    while left:
+        first, end = left.pop()
+        if end <= first:
+            continue
+        peak = first + int(best[first:end, 0].argmax())
+        half = int(best[peak, 1])
+        windows.append((offset + peak - half, offset + peak + half))
+        left += [(first, peak - half), (peak + half + 1, end)]
+    return sorted(windows)
 
 
 def _examine(thumbs: Thumbs, window_first: int, window_end: int, first: int, end: int) -> Gradual | None:

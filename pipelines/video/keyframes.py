@@ -5,6 +5,7 @@ What belongs here: taking candidates, keeping them on disk, choosing, cropping, 
 nothing of full size is ever kept.
 """
 
+from array import array
 from dataclasses import dataclass, field
 
 import av
@@ -29,11 +30,12 @@ class Candidates:
     width_px: int
     height_px: int
     _spill: Spill
-    _pts: list[int] = field(default_factory=list)
+    _pts: "array[int]" = field(default_factory=lambda: array("q"))
 
     @property
     def pts(self) -> NDArray[np.int64]:
-        return np.array(self._pts, np.int64)
+        """PTS of every candidate; asked for when all are taken, since the view forbids more."""
+        return np.frombuffer(self._pts, np.int64)
 
     def append(self, pts: int, picture: Image) -> None:
         self._spill.append(encode_jpeg(picture, CANDIDATE_QUALITY))

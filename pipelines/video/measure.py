@@ -147,6 +147,6 @@ class FrameMeter:
 
 
 def _rows(plane: av.video.plane.VideoPlane) -> Image:
-    """An 8-bit plane as an array of its own; FFmpeg pads its rows."""
+    """An 8-bit plane without the padding that FFmpeg gives its rows; a view that keeps the frame alive."""
     padded = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return np.ascontiguousarray(padded[: plane.height, : plane.width])
+    return padded[: plane.height, : plane.width]

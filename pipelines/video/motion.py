@@ -8,6 +8,7 @@ the whole frame counts and not only its liveliest part; followed by pyramidal Lu
 similarity (shift, zoom, roll) fitted with RANSAC. Displacements are in display pixels relative to the diagonal.
 """
 
+import math
 from array import array
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pipelines.video.measure import CHANGED_LUMA
 from pipelines.video.planes import Image
 
-CELL_PX = 10  # of half the plane: about 13 x 7 points
+CELL_PX = 12  # of half the plane: about 10 x 6 points
 MIN_EIGENVALUE = 2e-4  # of the 3x3 gradient matrix of 8-bit luma, below which a cell has nothing to hold on to
 WINDOW_PX, LEVELS = (
     11,
@@ -124,17 +125,17 @@ class FlowMeter:
         if matrix is None or not self._is_spread(start[inlier.ravel() > 0]):
             return row | {"residual": row["speed"]}
         model = start @ matrix[:, :2].T + matrix[:, 2] - start
-        shift = matrix[:, 2] * self._to_diagonals
-        return row | {
-            "camera": self._length(model),
-            "residual": self._length(move - model),
-            "pan_x": -shift[0],
-            "pan_y": -shift[1],
-            "zoom": float(np.log(max(np.hypot(matrix[0, 0], matrix[1, 0]), 1e-3))),
-            "roll": -float(np.arctan2(matrix[1, 0], matrix[0, 0])),
-            "coherence": float(inlier.mean()),
-            "depth": _depth_share(move, model),
-        }
+        rest = move - model
+        (cosine, _, shift_x), (sine, _, shift_y) = matrix.tolist()
+        row["camera"] = self._length(model)
+        row["residual"] = self._length(rest)
+        row["pan_x"] = -shift_x * self._to_diagonals[0]
+        row["pan_y"] = -shift_y * self._to_diagonals[1]
+        row["zoom"] = math.log(max(math.hypot(cosine, sine), 1e-3))
+        row["roll"] = -math.atan2(sine, cosine)
+        row["coherence"] = cv2.countNonZero(inlier) / len(start)
+        row["depth"] = _depth_share(rest, model)
+        return row
 
     def _is_spread(self, points: NDArray[np.float64]) -> bool:
         """Whether points lie over so much of the frame that their motion says something of the camera: a title does not."""
@@ -144,7 +145,8 @@ class FlowMeter:
 
     def _length(self, move: NDArray[np.float64]) -> float:
         """Mean length in diagonals."""
-        return float(np.hypot(*(move * self._to_diagonals).T).mean())
+        scaled = move * self._to_diagonals
+        return float(np.sqrt(np.einsum("ij,ij->i", scaled, scaled)).sum()) / len(move)
 
 
 def corners(luma: Image) -> NDArray[np.float32]:
@@ -165,20 +167,18 @@ def corners(luma: Image) -> NDArray[np.float32]:
     return (np.stack([x, y], axis=1) * 2 + 0.5).astype(np.float32).reshape(-1, 1, 2)
 
 
-def _depth_share(move: NDArray[np.float64], model: NDArray[np.float64]) -> float:
+def _depth_share(rest: NDArray[np.float64], model: NDArray[np.float64]) -> float:
     """Share of displacement that differs between points along the camera's direction more than across it.
 
     Under a turning or zooming camera every point obeys the model whatever its distance. Under a moving camera near points
     run ahead and far ones lag, along the same direction; things that move by themselves stray in any direction.
     """
-    length = np.hypot(*model.T)
-    total = length.mean()
+    length = np.sqrt(np.einsum("ij,ij->i", model, model))
+    total = float(length.sum()) / len(length)
     if total < INLIER_PX:
         return 0.0
-    direction = model / np.maximum(length, 1e-6)[:, None]
-    rest = move - model
-    along = np.abs((rest * direction).sum(axis=1))
-    across = np.abs(rest[:, 0] * direction[:, 1] - rest[:, 1] * direction[:, 0])
-    return float(
-        np.clip((np.mean(np.minimum(along, 2 * total)) - np.mean(np.minimum(across, 2 * total))) / total, 0, 1)
-    )
+    length = np.maximum(length, 1e-6)
+    along = np.abs(np.einsum("ij,ij->i", rest, model)) / length
+    across = np.abs(rest[:, 0] * model[:, 1] - rest[:, 1] * model[:, 0]) / length
+    excess = np.minimum(along, 2 * total) - np.minimum(across, 2 * total)
+    return min(max(float(excess.sum()) / len(length) / total, 0.0), 1.0)

@@ -30,7 +30,7 @@ from pipelines.video.spill import Spill
 Beat = Callable[[], None]
 Row = dict[str, object]
 BEAT_FRAMES = 32
-PROFILE_S = 1.0  # full-size row and column means are taken about so often
+PROFILE_S = 2.0  # full-size row and column means are taken about so often
 BORDER_PICTURES = 16  # of a clip at most, evenly spread, on which its border is sought
 
 

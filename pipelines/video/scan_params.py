@@ -32,7 +32,6 @@ class ScanParams:
     cut_content: float = 10.0  # least content change of a cut, PySceneDetect's scale
     cut_window: int = 2  # neighbours on each side
     gradual_content: float = 10.0  # least mean luma difference between both sides of a gradual transition
-    gradual_frames: int = 40  # longest gradual transition looked for
     # Motion.
     flow_hz: float = 15.0  # optical flow is measured about so often, never more often than every frame
 
@@ -55,7 +54,6 @@ class ScanParams:
             ("keyframe_px", 64, 2048),
             ("jpeg_quality", 1, 100),
             ("cut_window", 1, 16),
-            ("gradual_frames", 8, 128),
             ("flow_hz", 1, 60),
             ("gap_s", 0.1, 1e6),
             ("keyframe_spacing_s", 0.1, 1e6),

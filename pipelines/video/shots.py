@@ -109,7 +109,8 @@ def _flash_edges(jumps: list[int], luma: NDArray[np.float32], thumbs: Thumbs) ->
     """Pairs of jumps between which it is much brighter or darker for a moment, with much the same picture on both sides."""
     leaps = {at: float(luma[at] - luma[at - 1]) for at in jumps if at > 0}
     edges: set[int] = set()
-    for up, down in [(a, b) for a in leaps for b in leaps if 0 < b - a <= LOOK_FRAMES]:
+    near = [(up, down) for up in leaps for down in range(up + 1, up + LOOK_FRAMES + 1) if down in leaps]
+    for up, down in near:
         is_leap = min(abs(leaps[up]), abs(leaps[down])) >= FLASH_LUMA and leaps[up] * leaps[down] < 0
         if is_leap and 0.5 < -leaps[up] / leaps[down] < 2:
             pictures = thumbs.read(up - 1, down + 1)
