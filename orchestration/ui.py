@@ -3,6 +3,7 @@
 What belongs here: the processes and their environment. What they serve is `definitions.py`.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ def serve(port: int, out: Path, inbox: Path) -> int:
     """
     if not _is_free(port):
         raise RuntimeError(f"port {port} of {HOST} is taken; give another --port")
-    environment = prepare(out, inbox)
+    environment = prepare(out.absolute(), inbox.absolute())
     print(
         f"Reelmill's graph: http://{HOST}:{port}  (partition {DEMO_BATCH} holds the sample videos; Ctrl-C ends)",
         flush=True,
@@ -35,11 +36,12 @@ def serve(port: int, out: Path, inbox: Path) -> int:
     # A group of its own: Dagster's five processes end together, and a shell that ignores SIGINT cannot shield them from it.
     process = subprocess.Popen(
         [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions", "-h", HOST, "-p", str(port)],
-        cwd=ROOT,
+        cwd=environment["DAGSTER_HOME"],
         env=environment,
         start_new_session=True,
     )
-    signal.signal(signal.SIGTERM, lambda *_: _stop(process))
+    # as Ctrl-C: a handler that waited itself would meet the lock that `wait` below holds, and hang
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -47,29 +49,27 @@ def serve(port: int, out: Path, inbox: Path) -> int:
 
 
 def prepare(out: Path, inbox: Path) -> dict[str, str]:
-    """Lay the samples into the inbox, register its folders as batches, and return the environment for Dagster's processes."""
+    """Lay the samples into the inbox, register its folders as batches, and return the environment for Dagster's processes.
+
+    The Dagster instance is the checkout's own (its dagster.yaml, history under .dagster), or the one that DAGSTER_HOME names.
+    """
     samples = inbox / DEMO_BATCH
     if not samples.is_dir():
         weights.pull(["samples"])
         weights.copy_to(samples, ["samples"])
-    (ROOT / ".dagster").mkdir(exist_ok=True)
-    environment = os.environ | {
-        "DAGSTER_HOME": str(ROOT),
-        "DAGSTER_DISABLE_TELEMETRY": "1",
-        "REELMILL_OUT": str(out.absolute()),
-        "REELMILL_INBOX": str(inbox.absolute()),
-        # the supersession notice of `dagster dev` is about a command that this wraps
-        "PYTHONWARNINGS": "ignore",
-    }
-    here = Path.cwd()
-    os.chdir(ROOT)  # dagster.yaml's folders are relative to the working directory
-    try:
-        with dg.DagsterInstance.from_config(str(ROOT)) as instance:
+    home = Path(os.environ.get("DAGSTER_HOME") or ROOT).absolute()
+    with contextlib.chdir(home):  # the folders in dagster.yaml are relative to the working directory
+        Path(".dagster").mkdir(exist_ok=True)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
             names = [path.name for path in sorted(inbox.iterdir()) if path.is_dir() and not path.name.startswith(".")]
             instance.add_dynamic_partitions(BATCHES.name or "", names)
-    finally:
-        os.chdir(here)
-    return environment
+    return os.environ | {
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "REELMILL_OUT": str(out),
+        "REELMILL_INBOX": str(inbox),
+        "PYTHONWARNINGS": "ignore",  # the supersession notice of `dagster dev` is about a command that this wraps
+    }
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
