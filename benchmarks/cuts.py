@@ -1,12 +1,12 @@
 """Shot boundaries against PySceneDetect, on a seeded set whose boundaries are known.
 
-    python -m benchmarks.cuts --samples FOLDER [--seeds 1 2] [--videos 12] [--json PATH]
+    python -m benchmarks.cuts --samples FOLDER [--seeds 3 4] [--videos 12] [--json PATH]
 
 Scoring. A hard cut is found if a boundary called a cut lies within one frame of it. A gradual transition is found if one
 called dissolve, wipe or fade has its middle inside it and overlaps it by at least 0.3 (intersection over union). Each is matched
 once; everything else that is reported is false. PySceneDetect reports points: one within a frame of a cut finds the cut, one inside a
 gradual transition (two frames of grace) finds that, however many more points lie there; any other point is a false cut.
-Thresholds were tuned on seed 0 only.
+Thresholds were tuned on seed 0, and rules added after a look at the errors on seed 1; no other seed was looked at.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument(
         "--samples", type=Path, default=os.environ.get("REELMILL_SAMPLES"), help="folder of the sample videos"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="0 is the tuning set")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4], help="0 is the tuning set, 1 was looked at")
     parser.add_argument("--videos", type=int, default=12, help="videos of 14 shots for every seed")
     parser.add_argument("--json", type=Path, help="write the rows there")
     arguments = parser.parse_args()

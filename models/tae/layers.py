@@ -199,7 +199,7 @@ class SpatialAttention(_Attention):
 
 
 class TemporalAttention(_Attention):
-    """Single-head attention among the T frames at each position (paper 3.1.1), without residual while untrained.
+    """Single-head attention among the T frames at each position (paper 3.1.1), with a residual connection.
 
     The output projection starts at zero, so the block begins as the identity; it has no position signal, because the
     temporal convolutions around it carry order, and so it takes any T.

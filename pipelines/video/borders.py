@@ -20,6 +20,10 @@ from pipelines.video.planes import Image, Scaler
 from pipelines.video.reading import OpenVideo
 from pipelines.video.spill import Spill
 
+JPEG_BLOCK_PX = (
+    8  # an edge inside a block ripples through all of it, so a flat border may seem to end so much too early
+)
+STRONG_STEP = 0.5  # of the strongest step nearby: as sharp as the edge of the border
 FLAT_LUMA = 12  # levels by which border pixels may differ from the border's colour, over the whole clip
 FLAT_SHARE = 0.985  # share of a line's pixels that must be so; the rest is JPEG noise
 EDGE_LUMA = 10  # levels by which the picture stands out from the border within a few pixels
@@ -133,11 +137,20 @@ def _filled_ends(grey: Image) -> tuple[int, int]:
     if not is_sharp.any() or middle < 1.5:
         return 0, count
     left, right = int(is_sharp.argmax()), count - int(is_sharp[::-1].argmax())
+    left, right = _seam(lines, left, 1), _seam(lines, right, -1)
     is_fill = min(left, count - right) >= MIN_FILL_SHARE * count and abs(left - (count - right)) <= 0.03 * count
     seams = [
         np.abs(lines[:, :, min(at + 2, count - 1)] - lines[:, :, max(at - 3, 0)]) > EDGE_LUMA for at in (left, right)
     ]
     return (left, right) if is_fill and min(seam.mean() for seam in seams) >= EDGE_SHARE else (0, count)
+
+
+def _seam(lines: NDArray[np.int16], at: int, inwards: int) -> int:
+    """The strongest column edge near `at`: JPEG's blocks of 8 px carry the picture's detail beyond its end."""
+    columns = [at + inwards * step for step in range(-2, 9)]
+    inside = [column for column in columns if 0 < column < lines.shape[2]]
+    strength = [float(np.abs(lines[:, :, column] - lines[:, :, column - 1]).mean()) for column in inside]
+    return inside[int(np.argmax(strength))] if inside else at
 
 
 def _flat_box(high: NDArray[np.int16], low: NDArray[np.int16]) -> Box:
@@ -217,14 +230,19 @@ def _exact(
 def _snap(start: int, end: int, count: int, steps: NDArray[np.float32]) -> tuple[int, int]:
     """`start` and `end` of `count` picture lines, as lines of the full frame whose `steps` lie between neighbours."""
     scale = (len(steps) + 1) / count
-    reach = int(np.ceil(1.5 * scale)) + 1
+    outwards, inwards = int(np.ceil(2 * scale)), int(np.ceil((JPEG_BLOCK_PX + 1) * scale))
 
-    def sharpest(line: int) -> int:
-        at = round(line * scale)
-        first, last = max(at - reach, 1), min(at + reach, len(steps))
-        return first + int(steps[first - 1 : last].argmax())
+    def outermost(first: int, last: int, order: int) -> int:
+        """Of the steps before lines `first` to `last` that are nearly the strongest, the one nearest to the frame's edge."""
+        first, last = max(first, 1), min(last, len(steps))
+        nearby = steps[first - 1 : last]
+        return first + int(np.flatnonzero(nearby >= STRONG_STEP * nearby.max())[order])
 
-    return (sharpest(start) if start else 0), (sharpest(end) if end < count else len(steps) + 1)
+    at_start, at_end = round(start * scale), round(end * scale)
+    return (
+        outermost(at_start - outwards, at_start + inwards, 0) if start else 0,
+        outermost(at_end - inwards, at_end + outwards, -1) if end < count else len(steps) + 1,
+    )
 
 
 def _even(left: int, top: int, right: int, bottom: int) -> Crop:

@@ -66,7 +66,7 @@ def find_gradual(thumbs: Thumbs, first: int, end: int, min_change: float) -> lis
 def _candidates(thumbs: Thumbs, first: int, end: int, min_change: float) -> list[tuple[int, int]]:
     """Windows of high directness, the one with the largest net change for each run of frames, in time order."""
     out: list[tuple[int, int]] = []
-    chunk, reach = 2048, HALF_WIDTHS[-1]
+    chunk, reach = 512, HALF_WIDTHS[-1]
     best = np.zeros((end - first, 2), np.float32)  # net change and half width of the best window around each frame
     for start in range(first, end, chunk):
         low, high = max(first, start - reach), min(end, start + chunk + reach)

@@ -30,7 +30,7 @@ from pipelines.video.spill import Spill
 Beat = Callable[[], None]
 Row = dict[str, object]
 BEAT_FRAMES = 32
-PROFILE_S = 2.0  # full-size row and column means are taken about so often
+PROFILE_S = 1.0  # full-size row and column means are taken about so often
 BORDER_PICTURES = 16  # of a clip at most, evenly spread, on which its border is sought
 
 
@@ -118,7 +118,10 @@ def _tables(
     video_id: str, video: OpenVideo, measured: _Measured, shots: ShotList, params: ScanParams, beat: Beat
 ) -> dict[str, pa.Table]:
     table, time_base = measured.frames, video.time_base
-    rows: dict[str, list[Row]] = {name: [] for name in (SHOTS.name, CLIPS.name, SIGNALS.name, KEYFRAMES.name)}
+    rows: dict[str, list[Row]] = {name: [] for name in (SHOTS.name, CLIPS.name, SIGNALS.name)}
+    keyframes = [
+        KEYFRAMES.schema.empty_table()
+    ]  # as Arrow at once: pictures are most of what a long video leaves in memory
     display = video.width_px, video.height_px
     measures = VideoMeasures(
         table,
@@ -152,10 +155,12 @@ def _tables(
             clip_row = _clip_row(video_id, number, clips, clip, border, table.pts, time_base, display)
             rows[CLIPS.name].append(clip_row)
             rows[SIGNALS.name].append({"clip_id": clip_row["clip_id"], **summarise(measures, clip, border)})
-            rows[KEYFRAMES.name] += _keyframe_rows(clip_row, measured.candidates, border, time_base, display, params)
-    schemas = {table.name: table for table in (SHOTS, CLIPS, SIGNALS, KEYFRAMES)}
+            pictures = _keyframe_rows(clip_row, measured.candidates, border, time_base, display, params)
+            keyframes.append(from_rows(pictures, KEYFRAMES))
+    schemas = {table.name: table for table in (SHOTS, CLIPS, SIGNALS)}
     scans = _scan_row(video_id, video, measured, shots, len(rows[CLIPS.name]))
-    return {SCANS.name: from_rows([scans], SCANS)} | {name: from_rows(rows[name], schemas[name]) for name in schemas}
+    tables = {SCANS.name: from_rows([scans], SCANS), KEYFRAMES.name: pa.concat_tables(keyframes)}
+    return tables | {name: from_rows(rows[name], schemas[name]) for name in schemas}
 
 
 def _scan_row(video_id: str, video: OpenVideo, measured: _Measured, shots: ShotList, clip_count: int) -> Row:

@@ -25,6 +25,7 @@ SAME_LIKENESS = 0.85  # frames that are more alike than this show one shot
 LOOK_FRAMES = 8  # how far a flash may reach
 JUMP_LUMA = 3.0  # thumbnail change, in levels, of a jump too dark for the content value
 JUMP_RATIO = 4.0
+JUMP_CHUNK = 1024  # thumbnails in memory at a time
 JUMP_LIKENESS = 0.4
 FLASH_LUMA = 20.0  # levels by which a flash changes the mean luma, there and back
 FLASH_LIKENESS = 0.3  # of the frames on both sides of a flash, between which things may move
@@ -92,8 +93,8 @@ def _fires(content: NDArray[np.float32], params: ScanParams) -> NDArray[np.int64
 def _dark_jumps(thumbs: Thumbs) -> NDArray[np.int64]:
     """Frames at which the picture leaps to an unlike one although the change is small: cuts between dark scenes."""
     steps = [np.zeros(1)]
-    for start in range(1, len(thumbs), 4096):
-        pictures = thumbs.read(start - 1, start + 4096)[..., 0].astype(np.float32)
+    for start in range(1, len(thumbs), JUMP_CHUNK):
+        pictures = thumbs.read(start - 1, start + JUMP_CHUNK)[..., 0].astype(np.float32)
         steps.append(np.abs(np.diff(pictures, axis=0)).mean(axis=(1, 2)))
     step = np.concatenate(steps)
     if len(step) < 5:
