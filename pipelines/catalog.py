@@ -188,4 +188,10 @@ def failed_inputs(store: Store, policies: Iterable[Policy]) -> list[tuple[str, s
 
 def sharded_policies(store: Store) -> list[str]:
     """Policies with finished shards: those whose manifest is there."""
-    return sorted({path.split("/")[1] for path in store.files("shards") if path.count("/") == 2 and path.endswith("/manifest.json")})
+    return sorted(
+        {
+            path.split("/")[1]
+            for path in store.files("shards")
+            if path.count("/") == 2 and path.endswith("/manifest.json")
+        }
+    )

@@ -233,7 +233,7 @@ FAILURES = Table(
     (
         ("stage", pa.string(), "the stage"),
         ("key", pa.string(), "what it was given: a video_id or a clip_id"),
-        ("reason", pa.string(), "reason code, see pipelines/video/sandbox.py"),
+        ("reason", pa.string(), "reason code, see pipelines/video/reasons.py"),
         ("message", pa.string(), "what happened, for a person"),
         ("is_retryable", pa.bool_(), "another attempt may succeed (limits, permissions, a changing file)"),
     ),
@@ -271,7 +271,11 @@ SELECTION = Table(
             pa.string(),
             "selected, rejected, duplicate, resampled_away or failed; for a video also yielded_clips or without_clips",
         ),
-        ("gate", pa.string(), "the first gate that rejected it; null otherwise"),
+        (
+            "gate",
+            pa.string(),
+            "the first gate that stopped it, or probe, scan or export if that failed; null otherwise",
+        ),
         ("reason", pa.string(), "reason code if failed; clip_id of the kept copy if duplicate"),
         ("bucket", pa.string(), "the bucket of a selected clip, such as 16x9-4s"),
         ("weight", pa.float64(), "sampling weight of a selected clip"),

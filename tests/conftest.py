@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import weights
+from pipelines.video.child import stay_interruptible
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ordinary_priority() -> None:
+    """Tests encode AV1 in this process; as root, SVT-AV1 would take real-time priority and starve the machine."""
+    stay_interruptible()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ A task is `run(request, beat) -> (facts, tables)`; it calls `beat()` as work goe
 silent. Standard output is moved away before any library is loaded, so a library that prints cannot break the protocol.
 """
 
+import ctypes
 import errno
 import fcntl
 import importlib
@@ -30,6 +31,8 @@ Task = Callable[[dict[str, Any], Callable[[], None]], tuple[dict[str, Any], dict
 BEAT_EVERY_S = 0.1  # a task may beat per frame (1000/s); the parent needs a few a second
 MAX_MESSAGE_CHARS = 2000
 OPEN_FILES = 256
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+_CAP_SYS_NICE = 23
 OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 
 
@@ -43,6 +46,7 @@ def main(lifeline: int) -> None:
     if start is None:
         return
     set_limits(start["memory_bytes"])
+    stay_interruptible()
     sys.path.extend(start["import_path"])
     _send(out, wire.encode({"kind": "ready"}))
     while (request := _receive(inbox)) is not None:
@@ -78,6 +82,24 @@ def set_limits(memory_bytes: int) -> None:
         most = resource.getrlimit(kind)[1]
         limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(kind, (limit, limit))
+
+
+def stay_interruptible() -> None:
+    """Give up the right to real-time priority, for this process and its threads.
+
+    SVT-AV1, run by root, raises its own threads and the calling one to SCHED_FIFO 99 and leaves them there: on two cores one AV1
+    encode then starves every other process, the parent that should time it out among them (seen 2026-11-22).
+    """
+    if sys.platform != "linux":
+        return
+    resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable of capabilities 0..31, then of 32..63
+    if libc.capget(header, sets) == 0:
+        for index in range(3):
+            sets[index] &= ~(1 << _CAP_SYS_NICE)
+        libc.capset(header, sets)
 
 
 class _Beat:

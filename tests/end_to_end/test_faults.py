@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
 
 
 def rows(out: Path, table: str) -> list[dict]:
-    return [row for path in sorted((out / "tables" / table).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return [
+        row for path in sorted((out / "tables" / table).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
 
 
 def media_children() -> list[str]:
@@ -36,7 +38,9 @@ def media_children() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory, samples: Path, reelmill: Command) -> tuple[Path, dict[Path, BadMedia], object]:
+def odd(
+    tmp_path_factory: pytest.TempPathFactory, samples: Path, reelmill: Command
+) -> tuple[Path, dict[Path, BadMedia], object]:
     """One run over every kind of odd file, each in a folder of its own, and one good video among them."""
     folder = tmp_path_factory.mktemp("odd")
     made = {}
@@ -46,8 +50,12 @@ def odd(tmp_path_factory: pytest.TempPathFactory, samples: Path, reelmill: Comma
         made[case.make(place)] = case
     shutil.copy(samples / "bigbuckbunny.mp4", folder / "files" / "good.mp4")
     # the cheap gates would turn these small files away before the scan opens them
-    loose = [f"--set=gates.{gate}.enabled=false" for gate in ("source_duration", "width", "height", "fps", "progressive")]
-    ended = reelmill("curate", *made, folder / "files" / "good.mp4", "--out", folder / "out", "--policy", "demo", *loose)
+    loose = [
+        f"--set=gates.{gate}.enabled=false" for gate in ("source_duration", "width", "height", "fps", "progressive")
+    ]
+    ended = reelmill(
+        "curate", *made, folder / "files" / "good.mp4", "--out", folder / "out", "--policy", "demo", *loose
+    )
     return folder / "out", made, ended
 
 
@@ -80,7 +88,7 @@ def test_the_good_one_among_them_is_curated_all_the_same(odd: tuple[Path, dict[P
 
 
 def test_the_exit_status_and_the_summary_tell_of_the_failures(odd: tuple[Path, dict[Path, BadMedia], object]) -> None:
-    _, made, ended = odd
+    _, _made, ended = odd
     assert ended.status == 1
     assert "inputs failed" in ended.err
     for word in ("truncated", "no_video_stream", "not_media", "empty"):
@@ -106,7 +114,9 @@ def test_ctrl_c_ends_at_once_with_a_sentence_and_the_same_command_goes_on(
     out = tmp_path / "out"
     command = [sys.executable, "-m", "orchestration.cli", "curate", str(reels), "--out", str(out), "--policy", "demo"]
     # a shell that starts a job in the background ignores SIGINT for it; a person's terminal does not
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not (out / "receipts").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -136,7 +146,11 @@ def test_a_full_disk_ends_with_a_sentence_and_more_room_lets_the_same_command_go
         cp -r '{out}/out/shards' '{tmp_path}/shards'
     """
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=300, check=False
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.stdout.splitlines()[-2:] == ["status 1", "status 0"], done.stdout + done.stderr
     err = (tmp_path / "err").read_text()

