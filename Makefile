@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/reelmill curate out/samples --out $(OUT) --policy demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup  # a thread a worker: torch with two is four times slower here
 
 lint: setup
 	$(BIN)/ruff check .

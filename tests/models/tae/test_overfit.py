@@ -15,6 +15,7 @@ def _psnr_db(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("trained_tae")
 def test_tae_tiny_overfits_one_real_clip_to_30_db_in_100_steps(
     trained_tae: TemporalAutoencoder, bikes_clip: Tensor
 ) -> None:
@@ -25,6 +26,7 @@ def test_tae_tiny_overfits_one_real_clip_to_30_db_in_100_steps(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("trained_tae")
 def test_bf16_agrees_with_fp32_to_40_db_on_the_trained_tae(
     trained_tae: TemporalAutoencoder, bikes_clip: Tensor
 ) -> None:

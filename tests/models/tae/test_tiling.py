@@ -90,6 +90,7 @@ def test_the_encoder_is_exact_on_latents_whose_window_lies_inside_their_tile() -
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("trained_tae")
 def test_decoding_a_trained_tiny_tae_in_tiles_is_within_45_db_of_the_whole(
     trained_tae: TemporalAutoencoder, bikes: Tensor
 ) -> None:
@@ -102,6 +103,7 @@ def test_decoding_a_trained_tiny_tae_in_tiles_is_within_45_db_of_the_whole(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("trained_tae")
 def test_tiling_in_space_is_within_25_db_of_the_whole_and_its_error_has_no_edge(
     trained_tae: TemporalAutoencoder, bikes_clip: Tensor
 ) -> None:
