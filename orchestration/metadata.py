@@ -20,6 +20,7 @@ from pipelines.policy import Policy
 from pipelines.tables import CLIPS, KEYFRAMES, SCANS, SHOTS, SIGNALS, Table
 
 BARS = "▁▂▃▄▅▆▇█"
+SHOWN_CHARS = 900
 SHEET_CLIPS = 8
 SHEET_BYTES = 400_000  # stored in the event log's row: a few of these a run are fine in SQLite, megabytes are not
 _KINDS = {"string": "string", "int64": "int", "double": "float", "bool": "bool", "binary": "binary"}
@@ -73,9 +74,20 @@ def of_table(run: Curation, table: Table) -> Metadata:
         table, []
     )
     lines = [f"| {name} | {line} |" for name in columns if (line := histogram(rows.column(name)))]
-    if lines:
-        shown["histogram"] = dg.MetadataValue.md("\n".join(["| | |", "|---|---|", *lines]))
+    for number, group in enumerate(_shown_in_place(lines)):
+        name = "histogram" if number == 0 else f"histogram_{number + 1}"
+        shown[name] = dg.MetadataValue.md("\n".join(["| | |", "|---|---|", *group]))
     return shown
+
+
+def _shown_in_place(lines: list[str]) -> list[list[str]]:
+    """Lines in groups that are each short enough to be shown without a click."""
+    groups: list[list[str]] = []
+    for line in lines:
+        if not groups or sum(map(len, groups[-1])) + len(line) > SHOWN_CHARS:
+            groups.append([])
+        groups[-1].append(line)
+    return groups
 
 
 def histogram(column: pa.ChunkedArray, bins: int = 16) -> str:
