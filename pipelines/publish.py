@@ -21,7 +21,7 @@ from pipelines.explain import Explanation, explain
 from pipelines.ingest import path_of
 from pipelines.policy import Decisions, Policy
 from pipelines.report import ReportData, ReportPolicy, StageRun, build_report, shown_clips
-from pipelines.shards import ExportFailure, ExportItem, Packing, Sample, VerifyReport, WriteReport
+from pipelines.shards import ExportFailure, ExportItem, Sample, VerifyReport, WriteReport
 from pipelines.stages import MediaCall
 from pipelines.stages.outcome import ask
 from pipelines.steps import Progress, StepResult, quiet
@@ -65,7 +65,6 @@ def write_shards(
             progress(f"export {policy.name}", done, len(items))
             yield outcome
 
-    packing = policy.shards
     return shards.write(
         store,
         policy.name,
@@ -73,7 +72,7 @@ def write_shards(
         samples(store, policy),
         run_exports,
         settings_from_dict(policy.export),
-        Packing(packing.max_bytes, packing.max_samples, packing.seed),
+        policy.shards,
     )
 
 

@@ -7,7 +7,7 @@ scan; `funnel`, `diff` and `check_states` read the outcome. All of it is pure ta
 from pipelines.policy.decide import Decisions, decide, wanted_videos
 from pipelines.policy.loading import load_policy
 from pipelines.policy.outcome import FUNNEL_SCHEMA, diff, funnel
-from pipelines.policy.schema import Gate, OrientationQuota, Policy, PolicyError, ShardSettings, bounds_of
+from pipelines.policy.schema import Gate, OrientationQuota, Policy, PolicyError, bounds_of
 from pipelines.policy.source import shipped_policies
 from pipelines.policy.states import check_states
 
@@ -18,7 +18,6 @@ __all__ = [
     "OrientationQuota",
     "Policy",
     "PolicyError",
-    "ShardSettings",
     "bounds_of",
     "check_states",
     "decide",

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from pipelines.buckets import BucketSpec, spec_from_dict
-from pipelines.policy.schema import ON_FAILURE, Gate, OrientationQuota, Policy, Scalar, ShardSettings
+from pipelines.policy.schema import ON_FAILURE, Gate, OrientationQuota, Policy, Scalar
 from pipelines.policy.source import TOP_KEYS, KeyPath, Source, read_source, suggest
+from pipelines.shards.samples import Packing
 from pipelines.tables import TABLES
 from pipelines.video.export_settings import settings_from_dict
 from pipelines.video.scan_params import ScanParams
@@ -255,12 +256,12 @@ def _orientation(keys: _Keys) -> OrientationQuota | None:
     )
 
 
-def _shards(keys: _Keys) -> ShardSettings:
+def _shards(keys: _Keys) -> Packing:
     inner = keys.inside("shards", ("max_bytes", "max_samples", "seed"))
     if inner is None:
-        return ShardSettings()
-    default = ShardSettings()
-    return ShardSettings(
+        return Packing()
+    default = Packing()
+    return Packing(
         max_bytes=inner.whole("max_bytes", default.max_bytes, 1),
         max_samples=inner.whole("max_samples", default.max_samples, 1),
         seed=inner.whole("seed", default.seed, 0),

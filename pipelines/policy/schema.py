@@ -9,12 +9,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
 
 from pipelines.buckets import BucketSpec
+from pipelines.shards.samples import Packing
 from pipelines.tables import TABLES, Table
 
 ON_FAILURE = ("reject", "pass")
@@ -108,19 +109,6 @@ class OrientationQuota:
 
 
 @dataclass(frozen=True)
-class ShardSettings:
-    """How shards are packed: a tar is closed at `max_bytes` or `max_samples`, the order of samples comes from `seed`."""
-
-    max_bytes: int = 268_435_456
-    max_samples: int = 1000
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, int]:
-        """As it stands in YAML."""
-        return {"max_bytes": self.max_bytes, "max_samples": self.max_samples, "seed": self.seed}
-
-
-@dataclass(frozen=True)
 class Policy:
     """A resolved policy. `gates` keeps the file's order, which is the order of the funnel; disabled ones are in it too."""
 
@@ -129,7 +117,7 @@ class Policy:
     gates: tuple[Gate, ...]
     buckets: BucketSpec
     orientation: OrientationQuota | None = None
-    shards: ShardSettings = ShardSettings()
+    shards: Packing = field(default_factory=Packing)
     scan: Mapping[str, Any] = field(default_factory=dict)
     export: Mapping[str, Any] = field(default_factory=dict)
 
@@ -176,7 +164,7 @@ class Policy:
             "quotas": {} if self.orientation is None else {"orientation": self.orientation.to_dict()},
             "buckets": _buckets_dict(self.buckets),
             "export": dict(self.export),
-            "shards": self.shards.to_dict(),
+            "shards": asdict(self.shards),
         }
 
     def resolved_yaml(self) -> str:
