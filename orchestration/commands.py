@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestration import doctor, ui
 from orchestration.terminal import ProgressLines, console, errors, print_table
 from pipelines import catalog, curate, shards, weights
 from pipelines.curate import Curation, RunSummary
@@ -248,6 +247,8 @@ def _print_weights(rows: Sequence[weights.Row]) -> None:
 
 
 def run_doctor(args: argparse.Namespace) -> int:
+    from orchestration import doctor
+
     checks = doctor.run_checks(out=Path(args.out))
     print_table(
         "",
@@ -258,4 +259,6 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def run_ui(args: argparse.Namespace) -> int:
+    from orchestration import ui  # brings Dagster, a second that the other commands need not pay
+
     return ui.serve(port=args.port, out=Path(args.out), inbox=Path(args.inbox))
