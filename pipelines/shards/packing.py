@@ -16,7 +16,7 @@ from pipelines.shards.publishing import ShardRecord, shard_in_place
 from pipelines.shards.reuse import ExportCache, Found
 from pipelines.shards.samples import FACT_KEYS, ExportFailure, Packing, Sample, json_member, sha256_hex
 from pipelines.shards.tar import END_BYTES, TarWriter, member_bytes
-from pipelines.store import Store, digest
+from pipelines.store import Store, digest, drain
 from pipelines.video.export_settings import ExportSettings
 
 
@@ -144,13 +144,9 @@ def _write_tar(work: Work, bucket: BucketPacking, shard: str, content: str) -> S
     [(sha256, size_bytes)] = ends
     record = {"shard": shard, "content": content, "sha256": sha256, "size_bytes": size_bytes, "rows": rows}
     text = json.dumps(record, sort_keys=True).encode()
-    work.store.publish(f"{stem}.json", lambda stream: _drain(stream, text))
+    work.store.publish(f"{stem}.json", lambda stream: drain(stream, text))
     table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     return ShardRecord(shard, bucket.name, content, sha256, size_bytes, table, f"{stem}.tar")
-
-
-def _drain(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
 
 
 def _add(work: Work, tar: TarWriter, sample: Sample, shard: str, number: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipelines.shards.layout import (
     published_tars,
 )
 from pipelines.shards.samples import FORMAT, FORMAT_VERSION
-from pipelines.store import Store
+from pipelines.store import Store, drain
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def publish(store: Store, policy: str, records: Sequence[ShardRecord], manifest:
     rows = pa.concat_tables([INDEX_SCHEMA.empty_table(), *(record.rows.cast(INDEX_SCHEMA) for record in records)])
     pq.write_table(rows, buffer, compression="zstd")
     data = buffer.getvalue()
-    store.publish(index_path(policy), lambda stream: _write(stream, data))
+    store.publish(index_path(policy), lambda stream: drain(stream, data))
     index = {"rows": rows.num_rows, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
     entries = [record.entry() for record in records]
     head = {"format": FORMAT, "version": FORMAT_VERSION}
@@ -128,7 +128,3 @@ def clean(store: Store, policy: str, exports: Path) -> None:
     for info in store.fs.get_file_info(selector):
         if info.type == pafs.FileType.Directory and info.base_name not in used and not store.files(info.path):
             store.fs.delete_dir(info.path)
-
-
-def _write(stream: Any, data: bytes) -> None:
-    stream.write(data)
